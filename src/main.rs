@@ -1,0 +1,4 @@
+#![forbid(unsafe_code)]
+//! The `proofline` binary; everything it does is in the library.
+
+fn main() {}
