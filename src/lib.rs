@@ -9,3 +9,4 @@
 pub mod canon;
 pub mod host;
 pub mod id;
+pub mod store;
