@@ -9,4 +9,5 @@
 pub mod canon;
 pub mod host;
 pub mod id;
+pub mod seal;
 pub mod store;
