@@ -9,5 +9,6 @@
 pub mod canon;
 pub mod host;
 pub mod id;
+pub mod schema;
 pub mod seal;
 pub mod store;
