@@ -9,6 +9,7 @@
 pub mod canon;
 pub mod host;
 pub mod id;
+pub mod models;
 pub mod schema;
 pub mod seal;
 pub mod store;
