@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod canon;
+pub mod domain;
 pub mod host;
 pub mod id;
 pub mod models;
