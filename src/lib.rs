@@ -11,6 +11,7 @@ pub mod domain;
 pub mod host;
 pub mod id;
 pub mod models;
+pub mod records;
 pub mod schema;
 pub mod seal;
 pub mod store;
