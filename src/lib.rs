@@ -8,6 +8,7 @@
 
 pub mod canon;
 pub mod domain;
+pub mod flows;
 pub mod host;
 pub mod id;
 pub mod models;
