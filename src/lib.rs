@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod canon;
+pub mod cli;
 pub mod domain;
 pub mod flows;
 pub mod host;

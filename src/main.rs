@@ -1,4 +1,6 @@
 #![forbid(unsafe_code)]
 //! The `proofline` binary; everything it does is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    proofline::cli::main(std::env::args_os())
+}
